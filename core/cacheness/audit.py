@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import reprlib
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -30,6 +31,9 @@ _STEP: Final = 256  #: values that are encoded between two looks at the clock
 _WIDTH: Final = 60  #: characters of a value in a dispute
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _ALL: Final = 1 << 64
+_MASK: Final = _ALL - 1
+#: Takes a third of the time of `int.from_bytes` of a slice.
+_first_of: Final[Callable[[bytes], tuple[int]]] = struct.Struct(">Q").unpack_from
 
 
 class NotComparable(Exception):
@@ -78,7 +82,7 @@ class Sampler:
 
     def chooses(self, key: bytes) -> bool:
         """Return True when the next hit is to be checked."""
-        return (int.from_bytes(key[:8]) + next(self._numbers)) % _ALL < self._below
+        return (_first_of(key)[0] + next(self._numbers)) & _MASK < self._below
 
 
 def is_checkable(entry: Entry, *, own_share: bool, own_ttl: bool) -> bool:
