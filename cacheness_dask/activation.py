@@ -111,7 +111,7 @@ class Caching:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         run, was_here = self._leave()
-        run.close()
+        run.close(waits=not _is_interrupted(kind))
         _warn_unless(was_here or run.history)
 
     async def __aenter__(self) -> Run:
@@ -121,7 +121,7 @@ class Caching:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         run, was_here = self._leave()
-        await run.aclose()
+        await run.aclose(waits=not _is_interrupted(kind))
         _warn_unless(was_here or run.history)
 
     def __repr__(self) -> str:
@@ -310,6 +310,11 @@ def _checked_scheduler(scheduler: Any) -> Any:
     if isinstance(scheduler, str) and scheduler.lower() not in known:
         raise ConfigError(f"scheduler cannot be used: {scheduler!r:.40} is not known: one of {', '.join(known)}")
     return scheduler
+
+
+def _is_interrupted(kind: type[BaseException] | None) -> bool:
+    """Return True for Ctrl-C, a cancelled task, and the exit of the program."""
+    return kind is not None and not issubclass(kind, Exception)
 
 
 def _warn_unless(seen: Any) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import socket
 import time
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from cacheness import Config, NotCached, UnifiedCache
 from cacheness.isolation import isolated
+from cacheness.logs import logger_of
 from cacheness.modes import writes
 from cacheness.units import number_of
 from cacheness_dask import live, reports, worker
@@ -33,8 +35,13 @@ from cacheness_dask.prints import Fingerprints
 from cacheness_dask.reading import delete_stale
 from cacheness_dask.under_way import GraphsUnderWay, UnderWay, lock
 
+logger = logger_of("cacheness.dask")
+
 #: Results that an error lists.
 _MOST_NAMED: Final = 20
+#: Seconds between looks at futures for which a run waits at its end, and until it logs that it waits.
+_PAUSE: Final = 0.05
+_PATIENCE: Final = 10.0
 
 
 class CacheUnavailable(UserWarning):
@@ -325,17 +332,44 @@ class Run:
         self._learned.delete_following(again=running)
         self._under_way.remove(graph for graph in over if not graph.misses)  # others failed, and are counted later
 
-    def close(self) -> None:
-        """Flush, and close this process's handle."""
+    def close(self, *, waits: bool = True) -> None:
+        """Flush, and close this process's handle.
+
+        Args:
+            waits: first wait for persisted graphs and futures that read files.
+        """
+        if waits and not any(
+            client.asynchronous for client in self._running()
+        ):  # would block the event loop that they need
+            for pause in self._pauses():
+                time.sleep(pause)
         with isolated(self._warn):  # a cluster that is gone, a store that is down: the work is done
             self.flush()
         self._release()
 
-    async def aclose(self) -> None:
-        """Close as `close` does, in a coroutine."""
+    async def aclose(self, *, waits: bool = True) -> None:
+        """Close as `close` does, in a coroutine.
+
+        Args:
+            waits: as for `close`.
+        """
+        for pause in self._pauses() if waits else ():
+            await asyncio.sleep(pause)
         with isolated(self._warn):
             await self.aflush()
         await asyncio.to_thread(self._release)
+
+    def _pauses(self) -> Iterator[float]:
+        """Yield the seconds to wait, again and again, until no graph may store results of a file that has changed.
+
+        Nobody would compare the files of a graph that outlives its run.
+        """
+        until = time.monotonic() + _PATIENCE
+        while self._running() and any(graph.may_store for graph in self._under_way.every()):
+            if time.monotonic() > until:
+                until = math.inf
+                logger.warning("a block waits until the persisted graphs and futures in it that read files have ended")
+            yield _PAUSE
 
     def _release(self) -> None:
         self._count_ended(self._under_way.every(), [reports.failed(self._id)])  # if the workers could not be reached

@@ -49,6 +49,11 @@ class UnderWay:
         """Return True when its tasks have ended, or nobody has futures of it any more."""
         return self._is_over or (bool(self._states) and all(state.status != "pending" for state in self._states))
 
+    @property
+    def may_store(self) -> bool:
+        """Return True while results may be stored of files that only this run compares again: it must not end now."""
+        return self.reading is not None and bool(self._states) and not self.is_over
+
 
 class GraphsUnderWay:
     """The graphs of one run. Thread-safe: threads compute in one run, and look after the graphs of others."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -120,6 +122,34 @@ def test_a_file_that_changes_under_a_persisted_graph_keeps_no_result(cache: Unif
         file.write_text("newer!")
         GO.set()
         assert kept.compute() == 6
+    assert value_of_old(cache, file) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_block_ends_after_the_graphs_that_read_files(cache: UnifiedCache, file: Path, is_async: bool) -> None:
+    def change() -> None:
+        assert STARTED.wait(20)
+        time.sleep(0.2)  # the block is about to end
+        file.write_text("newer!")
+        GO.set()
+
+    async def within() -> list[Any]:
+        async with Client(processes=False, n_workers=1, dashboard_address=None, asynchronous=True) as client:
+            async with cd.caching(cache, which="outputs"):
+                kept = client.compute(length_of(file))
+            return [kept.status, await kept]
+
+    other = threading.Thread(target=change)
+    other.start()
+    if is_async:
+        assert asyncio.run(within()) == ["finished", 6]
+    else:
+        with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+            with cd.caching(cache, which="outputs"):
+                kept = client.compute(length_of(file))
+            assert [kept.status, kept.result()] == ["finished", 6]
+    other.join()
     assert value_of_old(cache, file) == 3
 
 
