@@ -360,9 +360,9 @@ class Run:
         await asyncio.to_thread(self._release)
 
     def _pauses(self) -> Iterator[float]:
-        """Yield the seconds to wait, again and again, until no graph may store results of a file that has changed.
+        """Yield the seconds to wait until no graph may store results of a file that has changed.
 
-        Nobody would compare the files of a graph that outlives its run.
+        The files of a graph that outlives its run would not be compared.
         """
         until = time.monotonic() + _PATIENCE
         while self._running() and any(graph.may_store for graph in self._under_way.every()):
