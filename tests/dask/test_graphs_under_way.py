@@ -113,7 +113,7 @@ def test_a_file_that_changes_after_another_thread_is_done_keeps_no_result(cache:
 @pytest.mark.slow
 def test_a_file_that_changes_under_a_persisted_graph_keeps_no_result(cache: UnifiedCache, file: Path) -> None:
     with (
-        Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None),
+        Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"),
         cd.caching(cache, which="outputs"),
     ):
         kept = length_of(file).persist()
@@ -135,7 +135,7 @@ def test_a_block_ends_after_the_graphs_that_read_files(cache: UnifiedCache, file
         GO.set()
 
     async def within() -> list[Any]:
-        async with Client(processes=False, n_workers=1, dashboard_address=None, asynchronous=True) as client:
+        async with Client(processes=False, n_workers=1, dashboard_address=":0", asynchronous=True) as client:
             async with cd.caching(cache, which="outputs"):
                 kept = client.compute(length_of(file))
             return [kept.status, await kept]
@@ -145,7 +145,7 @@ def test_a_block_ends_after_the_graphs_that_read_files(cache: UnifiedCache, file
     if is_async:
         assert asyncio.run(within()) == ["finished", 6]
     else:
-        with Client(processes=False, n_workers=1, dashboard_address=None) as client:
+        with Client(processes=False, n_workers=1, dashboard_address=":0") as client:
             with cd.caching(cache, which="outputs"):
                 kept = client.compute(length_of(file))
             assert [kept.status, kept.result()] == ["finished", 6]
