@@ -64,12 +64,25 @@ def measure(bench: Bench) -> Iterator[Row]:
         for what, numbers in ((f"{runs} runs of one key", [7] * runs), (f"{runs} keys", list(range(runs)))):
             times, computed = dict[str, float](), dict[str, int]()
             for which in (INPUTS_ALONE, OURS) if starts else (UNGUARDED, OURS, INPUTS_ALONE):
-                times[which], computed[which] = work(bench, kind, numbers, which)
+                times[which], computed[which] = until_it_ends(bench, kind, numbers, which)
             peer = max(times.keys() - {OURS}, key=times.__getitem__)
             computations = max(computations, computed[OURS] / len(set(numbers)))
             note = f"computed: {computed[OURS]}, the peer {computed[peer]}"
             yield Row(f"Prefect, {what}, {name}", times[OURS], peer, times[peer], at_most=1.5, note=note)
     yield Row("Prefect, single flight: most computations of a key", computations, at_most=1, unit="")
+
+
+def until_it_ends(
+    bench: Bench, kind: Callable[[dict[str, Any], list[int], str], list[int]], numbers: list[int], which: str
+) -> tuple[float, int]:
+    """As `work`, tried again where Prefect's own storage read a file that another task was still writing."""
+    for _ in range(3):
+        try:
+            return work(bench, kind, numbers, which)
+        except EOFError:
+            if which != INPUTS_ALONE:
+                raise
+    return work(bench, kind, numbers, which)
 
 
 def work(
