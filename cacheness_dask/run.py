@@ -338,9 +338,8 @@ class Run:
         Args:
             waits: first wait for persisted graphs and futures that read files.
         """
-        if waits and not any(
-            client.asynchronous for client in self._running()
-        ):  # would block the event loop that they need
+        # Not with an asynchronous client: sleep would block the event loop that its futures need.
+        if waits and not any(client.asynchronous for client in self._running()):
             for pause in self._pauses():
                 time.sleep(pause)
         with isolated(self._warn):  # a cluster that is gone, a store that is down: the work is done
